@@ -38,6 +38,17 @@ type AcquireRequest struct {
 	TTL      Duration     `json:"ttl,omitempty"` // default: the template's
 }
 
+// AcquireCall is an AcquireRequest with what its headers said.
+type AcquireCall struct {
+	AcquireRequest
+	// IdempotencyKey makes retries safe: the same key with the same request
+	// gives the same demo. Empty: none.
+	IdempotencyKey string
+	// Wait is how long the caller is willing to wait in line for a warm
+	// instance (Prefer: wait=N).
+	Wait time.Duration
+}
+
 // ExtendRequest is the body of POST /api/v1/demo/{id}/extend.
 type ExtendRequest struct {
 	TTL Duration `json:"ttl,omitempty"` // from now on; default: the template's
