@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
@@ -139,13 +140,18 @@ func (v *validator) hook(field string, argv []string) {
 	v.check(len(argv) == 0 || path.IsAbs(argv[0]), field, "must start with the absolute path of an executable in the image")
 }
 
-func (v *validator) err(summary string) error {
-	if len(v.fields) == 0 {
+func (v *validator) err(summary string) error { return InvalidFields(summary, v.fields) }
+
+// InvalidFields returns an [*Error] with [CodeInvalid] that names every field,
+// sorted, or nil where there is none.
+func InvalidFields(summary string, fields []FieldError) error {
+	if len(fields) == 0 {
 		return nil
 	}
-	parts := make([]string, len(v.fields))
-	for i, f := range v.fields {
+	slices.SortStableFunc(fields, func(a, b FieldError) int { return strings.Compare(a.Field, b.Field) })
+	parts := make([]string, len(fields))
+	for i, f := range fields {
 		parts[i] = f.Field + " " + f.Reason
 	}
-	return &Error{Code: CodeInvalid, Message: summary + ": " + strings.Join(parts, "; "), Fields: v.fields}
+	return &Error{Code: CodeInvalid, Message: summary + ": " + strings.Join(parts, "; "), Fields: fields}
 }
