@@ -225,7 +225,7 @@ func (SetClusterVersion) Kind() Kind { return KindSetClusterVersion }
 type Result struct {
 	Refusal  *api.Error // nil: applied
 	Lease    *Lease     // of claims, renewals, releases and moves
-	Instance *Instance  // of claims and moves
+	Instance *Instance  // of claims, moves and changes of an instance
 	Template *Template  // of PutTemplate
 	Replayed bool       // a claim answered from its idempotency key
 }

@@ -30,6 +30,10 @@ type View struct {
 	byExpiry   *iradix.Tree[*Lease]    // active leases: expiry, ID
 	byEnd      *iradix.Tree[*Lease]    // ended leases: end, ID
 	byClaimEnd *iradix.Tree[*Claim]    // expiry, key
+
+	byHost         *iradix.Tree[api.InstanceID] // instances: public host name
+	templateCounts *iradix.Tree[Counts]         // instances: template
+	nodeCounts     *iradix.Tree[Counts]         // instances: node
 }
 
 // New returns the state before the first command.
@@ -46,6 +50,10 @@ func New() *View {
 		byExpiry:    iradix.New[*Lease](),
 		byEnd:       iradix.New[*Lease](),
 		byClaimEnd:  iradix.New[*Claim](),
+
+		byHost:         iradix.New[api.InstanceID](),
+		templateCounts: iradix.New[Counts](),
+		nodeCounts:     iradix.New[Counts](),
 	}
 }
 
@@ -103,6 +111,28 @@ func (v *View) InstancesOn(id api.NodeID) iter.Seq[*Instance] {
 	return all(v.byNode, append([]byte(id), 0))
 }
 
+// InstanceByHost returns the instance whose own public host name this is. The
+// host name of a lease that moved stays with the lease.
+func (v *View) InstanceByHost(host string) (*Instance, bool) {
+	id, ok := v.byHost.Get([]byte(host))
+	if !ok {
+		return nil, false
+	}
+	return v.Instance(id)
+}
+
+// TemplateCounts counts the instances of a template, of all revisions.
+func (v *View) TemplateCounts(name api.TemplateName) Counts {
+	c, _ := v.templateCounts.Get([]byte(name))
+	return c
+}
+
+// NodeCounts counts the instances on a node.
+func (v *View) NodeCounts(id api.NodeID) Counts {
+	c, _ := v.nodeCounts.Get([]byte(id))
+	return c
+}
+
 // Lease returns a lease, active or lately ended.
 func (v *View) Lease(id api.LeaseID) (*Lease, bool) { return v.leases.Get([]byte(id)) }
 
@@ -157,6 +187,12 @@ func templateStatePrefix(name api.TemplateName, s api.InstanceState) []byte {
 func (i *Instance) templateKey() []byte {
 	return append(timeKey(templateStatePrefix(i.Template.Name, i.State), i.ChangedAt), i.ID...)
 }
+
+func (l *Lease) expiryKey() []byte { return append(timeKey(nil, l.ExpiresAt), l.ID...) }
+
+func (l *Lease) endKey() []byte { return append(timeKey(nil, l.EndedAt), l.ID...) }
+
+func (c *Claim) endKey() []byte { return append(timeKey(nil, c.ExpiresAt), c.Key...) }
 
 func (i *Instance) nodeKey() []byte {
 	return append(append([]byte(i.Node), 0), i.ID...)
