@@ -132,4 +132,3 @@ func equalTrees[T any](c *checker, name string, got, want *iradix.Tree[T]) {
 		}
 	}
 }
-

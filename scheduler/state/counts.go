@@ -10,8 +10,8 @@ type Counts struct {
 // Total counts the instances in all states.
 func (c Counts) Total() int { return c.Pending + c.Warm + c.Leased + c.Ending + c.Failed }
 
-// of points at the counter of a state, nil for a state that no record has.
-func (c *Counts) of(s api.InstanceState) *int {
+// counter returns the counter of a state that [countable] allows.
+func (c *Counts) counter(s api.InstanceState) *int {
 	switch s {
 	case api.InstancePending:
 		return &c.Pending
@@ -24,6 +24,16 @@ func (c *Counts) of(s api.InstanceState) *int {
 	case api.InstanceFailed:
 		return &c.Failed
 	default:
-		return nil
+		panic("state: no record of an instance may be " + string(s))
+	}
+}
+
+// countable reports whether a record may have the state s.
+func countable(s api.InstanceState) bool {
+	switch s {
+	case api.InstancePending, api.InstanceWarm, api.InstanceLeased, api.InstanceEnding, api.InstanceFailed:
+		return true
+	default:
+		return false
 	}
 }

@@ -185,7 +185,7 @@ func load[T any](payload []byte, key func(*T) []byte, put func(*T)) ([]byte, err
 
 // instanceKey returns no key for a state that no counter exists for.
 func instanceKey(i *Instance) []byte {
-	if (&Counts{}).of(i.State) == nil {
+	if !countable(i.State) {
 		return nil
 	}
 	return []byte(i.ID)

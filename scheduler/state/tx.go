@@ -100,13 +100,12 @@ func (x *tx) putInstance(i *Instance) {
 	old, known := x.instances.Insert([]byte(i.ID), i)
 	if known {
 		x.byTemplate.Delete(old.templateKey())
-		x.count(old, -1)
 	} else {
 		x.byHost.Insert([]byte(i.Host), i.ID)
 	}
 	x.byTemplate.Insert(i.templateKey(), i)
 	x.byNode.Insert(i.nodeKey(), i)
-	x.count(i, +1)
+	x.count(old, i)
 }
 
 func (x *tx) deleteInstance(i *Instance) {
@@ -114,24 +113,29 @@ func (x *tx) deleteInstance(i *Instance) {
 	x.byTemplate.Delete(i.templateKey())
 	x.byNode.Delete(i.nodeKey())
 	x.byHost.Delete([]byte(i.Host))
-	x.count(i, -1)
+	x.count(i, nil)
 }
 
-func (x *tx) count(i *Instance, by int) {
-	add(x.templateCounts, string(i.Template.Name), i.State, by)
-	add(x.nodeCounts, string(i.Node), i.State, by)
-}
-
-// add changes one counter. Counts that are all zero are not kept, so that what
-// is gone leaves nothing behind.
-func add(t *iradix.Txn[Counts], key string, s api.InstanceState, by int) {
-	c, _ := t.Get([]byte(key))
-	n := c.of(s)
-	if n == nil {
-		panic("state: an instance is in the state " + string(s) + ", which no record may have")
+// count moves an instance from the state of its old record, if it has one, to
+// that of its new one, if it has one.
+func (x *tx) count(old, now *Instance) {
+	i := now
+	if i == nil {
+		i = old
 	}
-	*n += by
-	if c == (Counts{}) {
+	recount(x.templateCounts, string(i.Template.Name), old, now)
+	recount(x.nodeCounts, string(i.Node), old, now)
+}
+
+func recount(t *iradix.Txn[Counts], key string, old, now *Instance) {
+	c, _ := t.Get([]byte(key))
+	if old != nil {
+		*c.counter(old.State)--
+	}
+	if now != nil {
+		*c.counter(now.State)++
+	}
+	if c == (Counts{}) { // what is gone leaves nothing behind
 		t.Delete([]byte(key))
 		return
 	}
