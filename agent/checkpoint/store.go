@@ -29,8 +29,16 @@ const (
 	maxBlobs        = 8
 )
 
-// ErrNotHere says that the store has no such checkpoint or blob.
-var ErrNotHere = errors.New("not in this store")
+func errNotHere(what string, d api.Digest) error {
+	return api.Errorf(api.CodeNotFound, "%s %.12s is not on this node", what, d)
+}
+
+func parse(d api.Digest) error {
+	if _, err := api.ParseDigest(string(d)); err != nil {
+		return api.Errorf(api.CodeInvalid, "%w", err)
+	}
+	return nil
+}
 
 // Store is a directory of checkpoints.
 type Store struct {
@@ -149,19 +157,21 @@ func (s *Store) List() ([]api.Digest, error) {
 	return digests, nil
 }
 
-// RawManifest returns the canonical encoding of a manifest, or [ErrNotHere].
+// RawManifest returns the canonical encoding of a manifest. The error has code
+// not_found where the store does not have it.
 func (s *Store) RawManifest(d api.Digest) ([]byte, error) {
-	if _, err := api.ParseDigest(string(d)); err != nil {
+	if err := parse(d); err != nil {
 		return nil, err
 	}
 	b, err := os.ReadFile(s.manifestPath(d))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("checkpoint %.12s: %w", d, ErrNotHere)
+		return nil, errNotHere("checkpoint", d)
 	}
 	return b, err
 }
 
-// Manifest returns a verified manifest, or [ErrNotHere].
+// Manifest returns a verified manifest. The error has code not_found where the
+// store does not have it.
 func (s *Store) Manifest(d api.Digest) (api.Manifest, error) {
 	b, err := s.RawManifest(d)
 	if err != nil {
@@ -170,14 +180,15 @@ func (s *Store) Manifest(d api.Digest) (api.Manifest, error) {
 	return decode(b, d)
 }
 
-// OpenBlob opens a blob for reading, or returns [ErrNotHere].
+// OpenBlob opens a blob for reading. The error has code not_found where the
+// store does not have it.
 func (s *Store) OpenBlob(d api.Digest) (*os.File, error) {
-	if _, err := api.ParseDigest(string(d)); err != nil {
+	if err := parse(d); err != nil {
 		return nil, err
 	}
 	f, err := os.Open(s.blobPath(d))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("blob %.12s: %w", d, ErrNotHere)
+		return nil, errNotHere("blob", d)
 	}
 	return f, err
 }
@@ -275,7 +286,7 @@ func (s *Store) putRaw(b []byte, d api.Digest) (err error) {
 func (s *Store) Remove(d api.Digest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, err := api.ParseDigest(string(d)); err != nil {
+	if err := parse(d); err != nil {
 		return err
 	}
 	if err := os.Remove(s.manifestPath(d)); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/boss/demo-multiplexer/api"
 	"github.com/boss/demo-multiplexer/scheduler/consensus"
 	"github.com/boss/demo-multiplexer/scheduler/consensus/consensustest"
@@ -117,7 +119,6 @@ func TestConcurrentClaims(t *testing.T) {
 		c := consensustest.New(t, 3)
 		leader := c.Node(c.Leader(t))
 		stock(t, leader, instances)
-		before := leader.AppliedIndex()
 		var mu sync.Mutex
 		winners := map[api.InstanceID]int{}
 		var callersDone sync.WaitGroup
@@ -143,9 +144,6 @@ func TestConcurrentClaims(t *testing.T) {
 		}
 		if got := leader.View().ActiveLeases(); got != instances || len(winners) != instances {
 			t.Errorf("%d active leases and %d winners, want %d", got, len(winners), instances)
-		}
-		if entries := leader.AppliedIndex() - before; entries > callers/4 {
-			t.Errorf("%d commands took %d log entries: they did not share", callers, entries)
 		}
 		c.WaitEqual(t)
 	})
@@ -301,6 +299,45 @@ func TestFullQueueSheds(t *testing.T) {
 		// Four entries were written, two commands waited behind them, the rest was shed.
 		if codes[api.CodeUncertain] != 4 || codes[api.CodeUnavailable] != 14 || codes[api.CodeNotLeader] != 2 {
 			t.Errorf("codes = %v, want 4 uncertain, 14 unavailable and 2 not_leader", codes)
+		}
+	})
+}
+
+// slowLog writes entries only while nobody holds its token.
+type slowLog struct {
+	raft.LogStore
+	token chan struct{}
+}
+
+func (s *slowLog) StoreLogs(logs []*raft.Log) error {
+	<-s.token
+	defer func() { s.token <- struct{}{} }()
+	return s.LogStore.StoreLogs(logs)
+}
+
+// TestProposalsShareEntries: what arrives while the disk writes goes into few
+// entries.
+func TestProposalsShareEntries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const callers = 1000
+		disk := &slowLog{token: make(chan struct{}, 1)}
+		disk.token <- struct{}{}
+		c := consensustest.New(t, 1, func(o *consensus.Options) { disk.LogStore, o.LogStore = o.LogStore, disk })
+		n := c.Node(c.Leader(t))
+		before := n.AppliedIndex()
+		<-disk.token
+		var group sync.WaitGroup
+		for range callers {
+			group.Go(func() { must(t, n, nothing()) })
+		}
+		synctest.Wait() // all are on their way, none is written
+		disk.token <- struct{}{}
+		group.Wait()
+		if got := n.View().Revision(); got != callers {
+			t.Errorf("revision %d, want %d", got, callers)
+		}
+		if got := n.AppliedIndex() - before; got > 2*4 { // four small entries were on their way, four large ones followed
+			t.Errorf("%d commands took %d log entries, want at most 8", callers, got)
 		}
 	})
 }
