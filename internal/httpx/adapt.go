@@ -25,6 +25,10 @@ type Handler func(w http.ResponseWriter, r *http.Request) error
 // RequestIDHeader carries the request ID in both directions.
 const RequestIDHeader = "X-Request-Id"
 
+// statusGone is what a request counts as whose caller left before the reply.
+// Nobody gets to see it; nginx made the number known.
+const statusGone = 499
+
 type contextKey int
 
 const requestIDKey contextKey = iota
@@ -117,7 +121,8 @@ func (a *Adapter) record(r *http.Request, rec *recorder, took time.Duration) {
 // problem writes err as an RFC 9457 problem.
 func (a *Adapter) problem(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
-		return // nobody is there to read it
+		w.WriteHeader(statusGone) // nobody is there to read more; it is for the metric
+		return
 	}
 	var e *api.Error
 	if !errors.As(err, &e) {
@@ -156,6 +161,13 @@ func (r *recorder) WriteHeader(status int) {
 		r.status = status
 	}
 	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK // implied: a problem can no longer be written
+	}
+	return r.ResponseWriter.Write(p)
 }
 
 // Unwrap lets http.ResponseController reach the connection.

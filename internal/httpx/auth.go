@@ -43,12 +43,13 @@ func SameSecret(a, b string) bool {
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }
 
-// RequireToken lets only those through who show the token.
+// RequireToken lets only those through who show the token. Nobody can show an
+// empty one.
 func (a *Adapter) RequireToken(token string) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return a.Handle(func(w http.ResponseWriter, r *http.Request) error {
-			shown, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-			if !ok || !SameSecret(shown, token) {
+			scheme, shown, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+			if token == "" || !strings.EqualFold(scheme, "Bearer") || !SameSecret(strings.TrimSpace(shown), token) {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="demo-multiplexer"`)
 				return api.Errorf(api.CodeUnauthenticated, "this needs a token; send Authorization: Bearer TOKEN")
 			}
@@ -98,11 +99,19 @@ func (t TrustedProxies) Client(r *http.Request) string {
 	client = client.Unmap()
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for i := len(hops) - 1; i >= 0 && t.contains(client); i-- {
-		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		hop, err := parseHop(strings.TrimSpace(hops[i]))
 		if err != nil {
 			break
 		}
 		client = hop.Unmap()
 	}
 	return client.String()
+}
+
+// parseHop parses an address. Some load balancers add the client's port.
+func parseHop(s string) (netip.Addr, error) {
+	if a, err := netip.ParseAddrPort(s); err == nil {
+		return a.Addr(), nil
+	}
+	return netip.ParseAddr(s)
 }

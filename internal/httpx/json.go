@@ -1,12 +1,14 @@
 package httpx
 
 import (
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
+	"reflect"
 	"strings"
 
 	"github.com/boss/demo-multiplexer/api"
@@ -61,12 +63,34 @@ func decodeError(err error) error {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return api.Errorf(api.CodeInvalid, "the body is not valid JSON: it ends too early")
 	case errors.As(err, &wrongType):
-		return api.InvalidFields("the body is not valid", []api.FieldError{{Field: wrongType.Field, Reason: fmt.Sprintf("must be a %s, not a %s", wrongType.Type, wrongType.Value)}})
+		field := wrongType.Field
+		if field == "" {
+			field = "body"
+		}
+		return api.InvalidFields("the body is not valid", []api.FieldError{{Field: field, Reason: fmt.Sprintf("must be %s, not %s", kindOf(wrongType.Type), wrongType.Value)}})
 	}
 	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 		return api.InvalidFields("the body is not valid", []api.FieldError{{Field: strings.Trim(field, `"`), Reason: "is not known here"}})
 	}
 	return api.Errorf(api.CodeInvalid, "the body is not valid: %w", err)
+}
+
+var textType = reflect.TypeFor[encoding.TextUnmarshaler]()
+
+// kindOf names a type in the words of JSON: callers do not know Go's.
+func kindOf(t reflect.Type) string {
+	switch k := t.Kind(); {
+	case reflect.PointerTo(t).Implements(textType) || k == reflect.String:
+		return "a string"
+	case k == reflect.Bool:
+		return "true or false"
+	case k == reflect.Slice || k == reflect.Array:
+		return "an array"
+	case k == reflect.Struct || k == reflect.Map:
+		return "an object"
+	default:
+		return "a number in range"
+	}
 }
 
 // Encode writes v as JSON.

@@ -7,7 +7,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
+
+	"github.com/go-chi/chi/v5"
 
 	"github.com/boss/demo-multiplexer/api"
 )
@@ -33,21 +36,29 @@ type Server struct {
 	stopping context.CancelFunc
 }
 
-// Listen opens address. The server answers once Run is called. Requests'
-// contexts end when draining begins only if they ask [Draining].
+// Listen opens address and returns its server.
 func Listen(address string, handler http.Handler, logger *slog.Logger) (*Server, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for HTTP: %w", err)
 	}
+	return NewServer(l, handler, logger), nil
+}
+
+// NewServer returns a server on l, which it closes. It answers once Run is
+// called. Requests' contexts end when draining begins only if they ask
+// [Draining].
+func NewServer(l net.Listener, handler http.Handler, logger *slog.Logger) *Server {
 	draining, stop := context.WithCancel(context.Background())
 	s := &Server{listener: l, stopping: stop}
 	s.server = &http.Server{
 		Handler: handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		ErrorLog:    slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
-		BaseContext: func(net.Listener) context.Context { return context.WithValue(context.Background(), drainingKey, draining) },
+		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context {
+			return context.WithValue(context.Background(), drainingKey, draining)
+		},
 	}
-	return s, nil
+	return s
 }
 
 const drainingKey contextKey = 100
@@ -63,6 +74,12 @@ func Draining(ctx context.Context) <-chan struct{} {
 
 // Addr returns the address that the server listens on.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Close gives the address back where Run is never called.
+func (s *Server) Close() {
+	s.stopping()
+	_ = s.listener.Close() // nobody was ever answered
+}
 
 // Run serves until ctx ends, then lets running requests finish.
 func (s *Server) Run(ctx context.Context) error {
@@ -117,9 +134,27 @@ func (a *Adapter) NotFound() http.HandlerFunc {
 
 // MethodNotAllowed answers methods that a path does not know.
 func (a *Adapter) MethodNotAllowed() http.HandlerFunc {
-	return a.Handle(func(_ http.ResponseWriter, r *http.Request) error {
+	return a.Handle(func(w http.ResponseWriter, r *http.Request) error {
+		w.Header().Set("Allow", strings.Join(allowed(r), ", "))
 		e := api.Errorf(api.CodeInvalid, "this path does not answer %q; the Allow header says what it does", r.Method)
 		e.Status = http.StatusMethodNotAllowed
 		return e
 	})
+}
+
+// allowed lists the methods that a request's path answers. The router knows
+// them, but tells only its own handler.
+func allowed(r *http.Request) []string {
+	routes := chi.RouteContext(r.Context()).Routes
+	path := r.URL.RawPath
+	if path == "" {
+		path = r.URL.Path
+	}
+	var methods []string
+	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		if routes.Match(chi.NewRouteContext(), m, path) {
+			methods = append(methods, m)
+		}
+	}
+	return methods
 }
