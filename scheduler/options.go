@@ -2,12 +2,14 @@ package scheduler
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 	"net/url"
 	"strings"
 	"time"
 
 	"github.com/boss/demo-multiplexer/api"
+	"github.com/boss/demo-multiplexer/internal/logging"
 )
 
 // Options configure a scheduler. The zero value is not useful: start from
@@ -25,7 +27,8 @@ type Options struct {
 	Public PublicOptions `json:"public"`
 	Edges  []EdgeOptions `json:"edges"`
 	Timing TimingOptions `json:"timing"`
-	Log    LogOptions    `json:"log"`
+
+	Log logging.Options `json:"log"`
 }
 
 // HTTPOptions configure the API.
@@ -108,12 +111,6 @@ type TimingOptions struct {
 	StopDeadline api.Duration `json:"stop_deadline" help:"how long an orderly stop may take"`
 }
 
-// LogOptions configure logging.
-type LogOptions struct {
-	Level  string `json:"level" help:"debug, info, warn or error"`
-	Format string `json:"format" help:"text or json"`
-}
-
 // DefaultOptions returns the options that everything not configured has.
 func DefaultOptions() Options {
 	return Options{
@@ -130,7 +127,7 @@ func DefaultOptions() Options {
 			EndedKept:    api.Duration(time.Hour),
 			StopDeadline: api.Duration(15 * time.Second),
 		},
-		Log: LogOptions{Level: "info", Format: "text"},
+		Log: logging.Defaults(),
 	}
 }
 
@@ -183,6 +180,9 @@ func (o *Options) Validate() error {
 		check(d.D() >= time.Second, field, "must be at least 1s")
 	}
 	check(o.Timing.LeaderGrace >= 0, "timing.leader_grace", "must not be negative")
+	if _, err := logging.New(io.Discard, o.Log); err != nil {
+		check(false, "log", "is wrong: %v", err)
+	}
 	return api.InvalidFields("the configuration is not valid", fields)
 }
 

@@ -48,7 +48,7 @@ var rules = map[string]rule{
 	"cmd/scheduler": {may: []string{"scheduler", "internal/config", "internal/version"}},
 	"cmd/agent":     {may: []string{"agent", "internal/config", "internal/version"}},
 	"cmd/democtl":   {may: []string{"api", "internal/config", "internal/version"}},
-	"cmd/dev":       {may: []string{"scheduler", "agent", "api", "internal/config", "internal/version"}},
+	"cmd/dev":       {may: []string{"scheduler", "agent", "api", "internal/config", "internal/lifecycle", "internal/version"}},
 
 	"scheduler": {may: []string{"scheduler/...", "cluster", "api", "internal/...", "edge/devproxy"}},
 	"scheduler/state": {
@@ -78,6 +78,8 @@ var rules = map[string]rule{
 	"internal/lifecycle": {},
 	"internal/config":    {may: []string{"api"}},
 	"internal/version":   {},
+	"internal/logging":   {},
+	"internal/simtest":   {may: []string{"scheduler/...", "agent/...", "cluster", "api", "internal/..."}},
 	"internal/httpx":     {may: []string{"api"}},
 	"internal/arch":      {},
 	"internal/labtest":   {may: []string{"api"}},
