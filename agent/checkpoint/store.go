@@ -296,7 +296,8 @@ func (s *Store) Remove(d api.Digest) error {
 }
 
 // sweep removes the blobs that no manifest names, unless somebody is writing.
-// A manifest that cannot be read stops it: its blobs are not known.
+// A manifest that is not what its name says is of no use to anybody and goes
+// too; one that cannot be read stops the sweep: its blobs are not known.
 func (s *Store) sweep() error {
 	if s.writers > 0 {
 		return nil
@@ -307,9 +308,16 @@ func (s *Store) sweep() error {
 	}
 	named := map[string]bool{}
 	for _, d := range all {
-		m, err := s.Manifest(d)
+		raw, err := s.RawManifest(d)
 		if err != nil {
 			return fmt.Errorf("sweep blobs: %w", err)
+		}
+		m, err := decode(raw, d)
+		if err != nil {
+			if err := os.Remove(s.manifestPath(d)); err != nil {
+				return fmt.Errorf("sweep blobs: %w", err)
+			}
+			continue
 		}
 		for _, b := range m.Blobs {
 			named[string(b.Digest)] = true

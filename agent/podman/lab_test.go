@@ -20,6 +20,11 @@ import (
 // These tests need a real Podman with CRIU as root, best in a lab host:
 // PODMAN_SOCKET names its socket, NODE_ADDRESS an address of the host, and
 // TEMPLATE_IMAGE an image in its storage that is laid out like images/tiny.
+//
+//	go test -c -tags 'lab remote containers_image_openpgp exclude_graphdriver_btrfs exclude_graphdriver_devicemapper' -o /tmp/labtest/podman.test ./agent/podman
+//	LAB=pod LAB_SHARE=/tmp/labtest deploy/lab/lab up a1
+//	LAB=pod deploy/lab/lab exec a1 env PODMAN_SOCKET=/run/podman/podman.sock NODE_ADDRESS=10.77.0.11 /opt/demo/podman.test -test.v -test.run Lab
+//	LAB=pod deploy/lab/lab down
 func labRuntime(t *testing.T) (*Runtime, api.NodeInfo) {
 	t.Helper()
 	socket, address := os.Getenv("PODMAN_SOCKET"), os.Getenv("NODE_ADDRESS")

@@ -57,8 +57,16 @@ func (p *Pool) compare(found []api.ObservedInstance, stored []api.Digest, began 
 		}
 	}
 	for id, i := range p.actual.Instances {
-		if f, ok := exists[id]; i.changed < began && !i.Busy && i.Exists && (!ok || f.State == api.InstanceFailed) {
+		f, ok := exists[id]
+		switch {
+		case i.changed >= began || i.Busy:
+		case i.Exists && (!ok || f.State == api.InstanceFailed):
 			p.died(i, f, ok)
+		case ok && !i.Exists:
+			// A start that failed, and could not clean up either.
+			p.opts.Logger.Warn("a failed instance left its container", "instance", id)
+			i.Exists = true
+			p.set(i)
 		}
 	}
 	for id, f := range exists {
