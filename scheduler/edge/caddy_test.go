@@ -214,13 +214,15 @@ func TestFencingBetweenReadAndWrite(t *testing.T) {
 	f := newFakeCaddy(t)
 	old := newDriver(t, f.URL)
 	mustSync(t, old, table(5, 1, route("a", 1)))
-	f.before = func(*change) {
-		p := old.renderer.plan(table(6, 1, route("b", 2)))
-		body := string(old.renderer.server(p, marker{order: p.order, Digest: p.digest}))
-		f.mu.Unlock()
-		f.edit(t, "PATCH", serverPath, body)
-		f.mu.Lock()
-	}
+	f.behave(func() {
+		f.before = func(*change) {
+			p := old.renderer.plan(table(6, 1, route("b", 2)))
+			body := string(old.renderer.server(p, marker{order: p.order, Digest: p.digest}))
+			f.mu.Unlock()
+			f.edit(t, "PATCH", serverPath, body)
+			f.mu.Lock()
+		}
+	})
 	err := old.Sync(t.Context(), table(5, 2, route("c", 3), route("d", 4)))
 	if api.CodeOf(err) != api.CodeConflict || !strings.Contains(err.Error(), "term 6") {
 		t.Errorf("got %v, want a conflict that names term 6", err)
@@ -240,7 +242,7 @@ func TestConcurrentWriter(t *testing.T) {
 		f := newFakeCaddy(t)
 		c := newDriver(t, f.URL)
 		mustSync(t, c, table(1, 1, route("a", 1)))
-		f.before = meddle(t, f, `[":81"]`)
+		f.behave(func() { f.before = meddle(t, f, `[":81"]`) })
 		mustSync(t, c, table(1, 2, route("a", 1), route("b", 2)))
 		wantRoutes(t, c, route("a", 1), route("b", 2))
 		if diff := cmp.Diff(any([]any{":80"}), f.value(serverPath+"/listen")); diff != "" {
@@ -251,10 +253,12 @@ func TestConcurrentWriter(t *testing.T) {
 		f := newFakeCaddy(t)
 		c := newDriver(t, f.URL)
 		mustSync(t, c, table(1, 1, route("a", 1)))
-		f.before = func(ch *change) {
-			meddle(t, f, `[":81"]`)(ch)
-			f.before = meddle(t, f, `[":82"]`)
-		}
+		f.behave(func() {
+			f.before = func(ch *change) {
+				meddle(t, f, `[":81"]`)(ch)
+				f.before = meddle(t, f, `[":82"]`)
+			}
+		})
 		err := c.Sync(t.Context(), table(1, 2, route("b", 2)))
 		if api.CodeOf(err) != api.CodeConflict {
 			t.Errorf("got %v, want a conflict", err)
@@ -268,11 +272,11 @@ func TestLostReply(t *testing.T) {
 	f := newFakeCaddy(t)
 	c := newDriver(t, f.URL)
 	mustSync(t, c, table(1, 1, route("a", 1)))
-	f.broken = true
+	f.behave(func() { f.broken = true })
 	if err := c.Sync(t.Context(), table(1, 2, route("b", 2))); err == nil {
 		t.Error("a lost reply: got no error")
 	}
-	f.broken = false
+	f.behave(func() { f.broken = false })
 	mustSync(t, c, table(1, 2, route("b", 2)))
 	wantRoutes(t, c, route("b", 2))
 }
@@ -282,7 +286,7 @@ func TestUnreachable(t *testing.T) {
 	c := newDriver(t, f.URL)
 	mustSync(t, c, table(1, 1, route("a", 1)))
 	for _, method := range []string{http.MethodGet, http.MethodPatch} {
-		f.fail = map[string]int{method: http.StatusInternalServerError}
+		f.behave(func() { f.fail = map[string]int{method: http.StatusInternalServerError} })
 		err := c.Sync(t.Context(), table(1, 2))
 		if method == http.MethodPatch {
 			err = c.Sync(t.Context(), table(1, 3, route("x", 1), route("y", 2)))
@@ -293,7 +297,7 @@ func TestUnreachable(t *testing.T) {
 		if s := c.Status(); s.Healthy || s.Reason == "" {
 			t.Errorf("%s fails: got status %+v, want unhealthy with a reason", method, s)
 		}
-		f.fail = nil
+		f.behave(func() { f.fail = nil })
 	}
 	f.Close()
 	if err := c.Sync(t.Context(), table(1, 4)); err == nil {

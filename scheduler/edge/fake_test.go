@@ -36,6 +36,13 @@ func newFakeCaddy(t *testing.T) *fakeCaddy {
 	return f
 }
 
+// behave changes how the fake behaves from the next request on.
+func (f *fakeCaddy) behave(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
 // restart loses the configuration, like a Caddy without --resume.
 func (f *fakeCaddy) restart() {
 	f.mu.Lock()

@@ -143,7 +143,7 @@ func (r *realCaddy) visit(ctx context.Context, client *http.Client, host string)
 	if err != nil {
 		return nil, "", err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
 	return resp, string(body), err
 }
@@ -397,7 +397,7 @@ func TestRealStreamsAreFlushed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	line := make([]byte, 6)
 	if _, err := io.ReadFull(resp.Body, line); err != nil || string(line) != "first\n" {
 		t.Errorf("got %q, %v before the reply ended, want the first line", line, err)

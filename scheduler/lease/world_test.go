@@ -154,16 +154,16 @@ func (w *world) mustAcquire(key string) api.Demo {
 }
 
 // wantCode checks the code of an error and returns the error itself.
-func wantCode(t *testing.T, what string, err error, want api.Code) *api.Error {
+func wantCode(t *testing.T, what string, err error, want api.Code) api.Error {
 	t.Helper()
 	if got := api.CodeOf(err); got != want {
 		t.Errorf("%s: got %v (code %q), want code %q", what, err, got, want)
 	}
 	var e *api.Error
 	if !errors.As(err, &e) {
-		return &api.Error{}
+		return api.Error{}
 	}
-	return e
+	return *e
 }
 
 // instanceOf returns the instance that a demo is on.
