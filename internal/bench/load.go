@@ -51,10 +51,19 @@ func load(workers, n int, do func() error) (sample, error) {
 	return sample{latencies: all, elapsed: time.Since(start)}, nil
 }
 
-// quantile returns the latency that the share q of the calls did not exceed.
+// quantile returns the latency that the share q of the calls did not exceed,
+// zero where there were none.
 func (s sample) quantile(q float64) time.Duration {
+	if len(s.latencies) == 0 {
+		return 0
+	}
 	return s.latencies[min(int(q*float64(len(s.latencies))), len(s.latencies)-1)]
 }
 
-// rate returns calls per second.
-func (s sample) rate() float64 { return float64(len(s.latencies)) / s.elapsed.Seconds() }
+// rate returns calls per second, zero where there were none.
+func (s sample) rate() float64 {
+	if s.elapsed == 0 {
+		return 0
+	}
+	return float64(len(s.latencies)) / s.elapsed.Seconds()
+}

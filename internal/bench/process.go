@@ -81,14 +81,19 @@ func (p *process) resident() (float64, error) {
 	return 0, fmt.Errorf("%s has no resident memory", p.name)
 }
 
-// freePort returns a loopback address that nobody listens on right now.
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// freePorts returns loopback addresses that nobody listens on right now, all
+// different.
+func freePorts(n int) ([]string, error) {
+	var addresses []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer func() { _ = l.Close() }() // only when all are found
+		addresses = append(addresses, l.Addr().String())
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return addresses, nil
 }
 
 // poll repeats check until it returns nil or ctx ends.

@@ -27,7 +27,8 @@ func newResult(name, unit string, value, floor float64, runs int) result {
 	return r
 }
 
-// latencyResults turns one load run into its figures beside those of a floor.
+// latencyResults turns a load into its figures beside those of a floor; the
+// zero floor is none.
 func latencyResults(name string, s, floor sample) []result {
 	n := len(s.latencies)
 	return []result{
@@ -51,13 +52,13 @@ func (r result) text() string {
 // printTable writes the figures for people.
 func printTable(w io.Writer, results []result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "figure\tvalue\tof floor\truns\t")
+	_, _ = fmt.Fprintln(t, "figure\tvalue\tof floor\truns\t")
 	for _, r := range results {
 		ratio := ""
 		if r.Ratio > 0 {
 			ratio = fmt.Sprintf("%.2fx", r.Ratio)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t\n", r.Name, r.text(), ratio, r.Runs)
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%d\t\n", r.Name, r.text(), ratio, r.Runs)
 	}
 	return t.Flush()
 }
