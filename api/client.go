@@ -2,9 +2,9 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -26,13 +26,15 @@ const (
 	maxReply = 64 << 20
 	// maxProblem bounds what is read of an error reply, in bytes.
 	maxProblem = 1 << 20
+	// maxRetryAfter bounds what a server can ask for; quotas last a day at most.
+	maxRetryAfter = 24 * time.Hour
 )
 
 // ClientOptions configure a [Client].
 type ClientOptions struct {
 	Endpoints  []string     // base URLs of schedulers, tried in turn
 	Token      string       // of operators; empty: none is sent
-	HTTPClient *http.Client // nil: one with sane timeouts
+	HTTPClient *http.Client // nil: one with sane timeouts; redirects are not followed
 }
 
 // Client calls the API of schedulers. It is safe for concurrent use.
@@ -48,7 +50,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if len(o.Endpoints) == 0 {
 		return nil, Errorf(CodeInvalid, "no endpoint is given; name at least one such as http://127.0.0.1:8080")
 	}
-	c := &Client{token: o.Token, http: o.HTTPClient}
+	c := &Client{token: o.Token, http: newHTTPClient()}
 	for _, e := range o.Endpoints {
 		base, err := baseURL(e)
 		if err != nil {
@@ -56,8 +58,10 @@ func NewClient(o ClientOptions) (*Client, error) {
 		}
 		c.endpoints = append(c.endpoints, base)
 	}
-	if c.http == nil {
-		c.http = newHTTPClient()
+	if o.HTTPClient != nil {
+		given := *o.HTTPClient
+		given.CheckRedirect = noRedirect
+		c.http = &given
 	}
 	return c, nil
 }
@@ -70,14 +74,20 @@ func newHTTPClient() *http.Client {
 			MaxIdleConnsPerHost:   64,
 			IdleConnTimeout:       time.Minute,
 		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		CheckRedirect: noRedirect,
 	}
 }
+
+// noRedirect keeps tokens where they belong.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // baseURL checks an endpoint and cuts its final slash.
 func baseURL(s string) (string, error) {
 	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil {
+	if err == nil && u.User != nil {
+		return "", Errorf(CodeInvalid, "%q has a user; base URLs have none", u.Redacted())
+	}
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return "", Errorf(CodeInvalid, "%q is not a base URL such as http://127.0.0.1:8080", s)
 	}
 	return strings.TrimSuffix(s, "/"), nil
@@ -122,7 +132,7 @@ func (c *Client) at(ctx context.Context, endpoint string, k call, body []byte) e
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	return decodeReply(resp, k.into)
+	return decodeReply(endpoint, resp, k.into)
 }
 
 // send makes a request and returns a reply that is no error. The caller closes
@@ -157,16 +167,16 @@ func unreachable(endpoint string, err error) *Error {
 	return Errorf(CodeUnavailable, "%s did not answer: %w", endpoint, err)
 }
 
-func decodeReply(resp *http.Response, into any) error {
-	if into == nil {
-		return nil
+func decodeReply(endpoint string, resp *http.Response, into any) error {
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
+	if err != nil {
+		return unreachable(endpoint, err)
 	}
-	limited := &io.LimitedReader{R: resp.Body, N: maxReply + 1}
-	if err := json.NewDecoder(limited).Decode(into); err != nil {
-		if limited.N <= 0 {
-			err = errors.New("it is too long")
-		}
-		return Errorf(CodeInternal, "the reply cannot be read: %w", err)
+	if len(data) > maxReply {
+		return Errorf(CodeInternal, "the reply of %s is too long", endpoint)
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return Errorf(CodeInternal, "the reply of %s cannot be read: %w", endpoint, err)
 	}
 	return nil
 }
@@ -175,7 +185,7 @@ func decodeReply(resp *http.Response, into any) error {
 func problemOf(resp *http.Response) *Error {
 	e := &Error{Code: CodeInternal, Status: resp.StatusCode}
 	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s >= 0 {
-		e.RetryAfter = time.Duration(s) * time.Second
+		e.RetryAfter = time.Duration(min(s, int(maxRetryAfter/time.Second))) * time.Second
 	}
 	var p Problem
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
@@ -186,7 +196,7 @@ func problemOf(resp *http.Response) *Error {
 		e.Message = fmt.Sprintf("the answer was %s, and no problem document; is this a scheduler?", resp.Status)
 		return e
 	}
-	e.Code, e.Message, e.Fields = p.Code, p.Detail, p.Fields
+	e.Code, e.Message, e.Fields = p.Code, cmp.Or(p.Detail, p.Title), p.Fields
 	if e.Code == CodeInternal && p.RequestID != "" {
 		e.Message += " (request id " + p.RequestID + ")"
 	}

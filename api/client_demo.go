@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -17,7 +18,7 @@ func (c *Client) Acquire(ctx context.Context, a AcquireCall) (Demo, error) {
 	}
 	header := http.Header{"Idempotency-Key": {a.IdempotencyKey}}
 	if a.Wait > 0 {
-		header.Set("Prefer", "wait="+strconv.Itoa(int(a.Wait.Seconds())))
+		header.Set("Prefer", "wait="+strconv.Itoa(int(math.Ceil(a.Wait.Seconds()))))
 	}
 	var d Demo
 	err := c.do(ctx, call{method: http.MethodPost, path: demoPath + "acquire", body: a.AcquireRequest, into: &d, header: header})

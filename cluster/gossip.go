@@ -22,6 +22,9 @@ const (
 	probeTimeout   = 200 * time.Millisecond
 	gossipInterval = 100 * time.Millisecond
 	suspicionMult  = 3
+	// streamTimeout bounds one exchange with one member, so that dead addresses
+	// hold up neither the others nor the end.
+	streamTimeout = 3 * time.Second
 	// reclaimAfter is when the name of a dead member may come back with another
 	// address: a replaced machine.
 	reclaimAfter = 30 * time.Second
@@ -50,7 +53,12 @@ type Gossip struct {
 
 	mu   sync.Mutex
 	meta []byte
+	told []byte                 // what the library knows of meta
 	list *memberlist.Memberlist // nil unless it runs
+
+	// telling is held while the library takes over what is new, so that an
+	// older one never comes last.
+	telling sync.Mutex
 }
 
 // New returns a membership that does nothing yet. The error has
@@ -91,8 +99,17 @@ func (g *Gossip) SetMeta(m api.MemberMeta) error {
 		return err
 	}
 	g.mu.Lock()
-	same, list := slices.Equal(meta, g.meta), g.list
 	g.meta = meta
+	g.mu.Unlock()
+	return g.tell()
+}
+
+// tell spreads what is new, if anything is and gossip runs.
+func (g *Gossip) tell() error {
+	g.telling.Lock()
+	defer g.telling.Unlock()
+	g.mu.Lock()
+	same, list := slices.Equal(g.meta, g.told), g.list
 	g.mu.Unlock()
 	if same || list == nil {
 		return nil
@@ -106,6 +123,7 @@ func (g *Gossip) SetMeta(m api.MemberMeta) error {
 func (g *Gossip) ownMeta() []byte {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.told = g.meta
 	return g.meta
 }
 
@@ -123,6 +141,9 @@ func (g *Gossip) Run(ctx context.Context) (err error) {
 	g.mu.Lock()
 	g.list = list
 	g.mu.Unlock()
+	if err := g.tell(); err != nil { // it may have changed since the library asked
+		g.logger.Debug("the others were not told at once", "err", err)
+	}
 	close(g.started)
 	g.logger.Info("gossip started", "listen", g.o.Listen, "encrypted", len(g.o.Key) > 0)
 	g.keepJoined(ctx, list)
@@ -145,12 +166,15 @@ func (g *Gossip) keepJoined(ctx context.Context, list *memberlist.Memberlist) {
 	for {
 		wait := rejoinEvery
 		if missing := g.missing(list); len(missing) > 0 {
-			n, err := list.Join(missing)
+			n, err := join(ctx, list, missing)
+			if ctx.Err() != nil {
+				return
+			}
 			if n == 0 && list.NumMembers() == 1 {
 				wait, pause = pause, min(2*pause, joinMost)
 				if !failed {
 					failed = true
-					g.logger.Info("nobody to join yet; trying on", "join", missing, "err", errors.Unwrap(err))
+					g.logger.Info("nobody to join yet; trying on", "join", missing, "err", err)
 				}
 			} else {
 				pause, failed = joinFirst, false
@@ -164,6 +188,23 @@ func (g *Gossip) keepJoined(ctx context.Context, list *memberlist.Memberlist) {
 			return
 		}
 	}
+}
+
+// join exchanges what is known with the members at some addresses, and returns
+// how many answered and why the last one did not. The library cannot be
+// interrupted, so it gets one address at a time.
+func join(ctx context.Context, list *memberlist.Memberlist, addresses []string) (n int, err error) {
+	for _, address := range addresses {
+		if ctx.Err() != nil {
+			break
+		}
+		joined, e := list.Join([]string{address})
+		n += joined
+		if e != nil {
+			err = errors.Unwrap(e) // without the library's heading over several lines
+		}
+	}
+	return n, err
 }
 
 // missing returns the addresses to join that no member has.

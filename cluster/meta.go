@@ -1,9 +1,9 @@
 package cluster
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 
 	"github.com/hashicorp/memberlist"
 
@@ -29,8 +29,7 @@ func decodeMeta(b []byte) (api.MemberMeta, error) {
 	if len(b) > memberlist.MetaMaxSize {
 		return m, fmt.Errorf("it has %d bytes", len(b))
 	}
-	d := json.NewDecoder(bytes.NewReader(b)) // unknown fields pass: a newer version may say more
-	if err := d.Decode(&m); err != nil {
+	if err := json.Unmarshal(b, &m); err != nil { // unknown fields pass: a newer version may say more
 		return api.MemberMeta{}, err
 	}
 	if m.Role != api.RoleScheduler && m.Role != api.RoleAgent {
@@ -40,7 +39,7 @@ func decodeMeta(b []byte) (api.MemberMeta, error) {
 		if address == "" && name == "Raft" {
 			continue
 		}
-		if a, err := parseAddress(address); err != nil || !a.IsValid() {
+		if a, err := netip.ParseAddrPort(address); err != nil || a.Addr().IsUnspecified() {
 			return api.MemberMeta{}, fmt.Errorf("%q is no %s address", address, name)
 		}
 	}

@@ -79,7 +79,7 @@ func (g *Gossip) config() (*memberlist.Config, error) {
 	c.Name = g.o.Name
 	c.ProbeInterval, c.ProbeTimeout = probeInterval, probeTimeout
 	c.GossipInterval, c.SuspicionMult = gossipInterval, suspicionMult
-	c.DeadNodeReclaimTime = reclaimAfter
+	c.DeadNodeReclaimTime, c.TCPTimeout = reclaimAfter, streamTimeout
 	c.LogOutput = logWriter{g.logger}
 	c.Delegate, c.Events, c.Conflict = &delegate{g}, events{g}, events{g}
 	c.SecretKey = g.o.Key

@@ -3,7 +3,6 @@ package cluster
 import (
 	"cmp"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -41,8 +40,6 @@ type table struct {
 func newTable(l *slog.Logger) *table {
 	return &table{logger: l, all: map[string]Member{}, subscribers: map[chan struct{}]struct{}{}}
 }
-
-func parseAddress(s string) (netip.AddrPort, error) { return netip.ParseAddrPort(s) }
 
 // seen records a member that is alive.
 func (t *table) seen(name string, meta []byte) {
