@@ -91,7 +91,7 @@ vet:
 .PHONY: lint
 lint: build/tools/golangci-lint-$(GOLANGCI_VERSION) ## Run the linters
 	@$< run ./...
-	@shellcheck deploy/demo/{cluster,run,labtest,infra} deploy/setup/{deps,go,with-services} deploy/lab/lab images/build .ci/run
+	@shellcheck deploy/demo/{cluster,run,labtest,infra,bench} deploy/setup/{deps,go,with-services,packaged} deploy/lab/lab images/build .ci/run
 
 build/tools/golangci-lint-$(GOLANGCI_VERSION):
 	@echo "== building golangci-lint $(GOLANGCI_VERSION) (once)"

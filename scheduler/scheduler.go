@@ -79,8 +79,8 @@ type secrets struct {
 
 // build makes the parts. The API's port is opened here, so that a port in use
 // is the first thing that an operator reads.
-func build(o Options, logger *slog.Logger) (p *process, err error) {
-	p = &process{o: o, logger: logger, registry: newRegistry()}
+func build(o Options, logger *slog.Logger) (_ *process, err error) {
+	p := &process{o: o, logger: logger, registry: newRegistry()}
 	defer func() {
 		if err != nil {
 			p.close()

@@ -110,7 +110,7 @@ func testAgentRestarted(t *testing.T) {
 		t.Errorf("note after the restart of the agent: got %q, want %q", got, "still here")
 	}
 	release(t, "s1", demo.ID)
-	within(t, 10*time.Second, "adopted container gone", func() error {
+	within(t, 30*time.Second, "adopted container gone", func() error {
 		if left := containers(); left != "" {
 			return fmt.Errorf("container %s is still there", left)
 		}

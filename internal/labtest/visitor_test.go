@@ -145,14 +145,14 @@ func testExtendAndRelease(t *testing.T) {
 	}
 	problem(t, call(t, request{method: "POST", scheduler: "s1", path: "/api/v1/demo/" + string(demo.ID) + "/extend"}), http.StatusConflict, api.CodeConflict)
 
-	within(t, 10*time.Second, "route gone", func() error {
+	within(t, 30*time.Second, "route gone", func() error {
 		if page := visit(t, demo, "GET", "/", nil, nil); page.status != http.StatusGone {
 			return fmt.Errorf("the edge answers %d, want 410", page.status)
 		}
 		return nil
 	})
 	node := string(instance.Node)
-	within(t, 10*time.Second, "container gone", func() error {
+	within(t, 30*time.Second, "container gone", func() error {
 		if left := on(t, node, "podman ps -aq --filter label=demo.instance="+string(instance.ID)); left != "" {
 			return fmt.Errorf("container %s is still there", left)
 		}
