@@ -28,7 +28,7 @@ func Run(ctx context.Context, o Options, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	p, err := build(o, logger.With("node", o.ID))
+	p, err := build(o, logger.With("node", o.ID)) //nolint:contextcheck // the server makes its own contexts, which outlive no request
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func (p *process) keepInstances(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, ground.close()) }()
-	owner, err := p.makePool(ground)
+	owner, err := p.makePool(ground) //nolint:contextcheck // to try a port takes no time
 	if err != nil {
 		return err
 	}

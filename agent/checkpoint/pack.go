@@ -23,7 +23,7 @@ func Pack(w io.Writer, dir string, names ...string) error {
 	if err != nil {
 		return fmt.Errorf("pack: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // it is only read
 	tw := tar.NewWriter(w)
 	for _, name := range names {
 		if _, err := root.Lstat(name); errors.Is(err, fs.ErrNotExist) {
@@ -89,7 +89,7 @@ func (s *Store) Unpack(blob api.Blob, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it is only read
 	tmp, err := os.MkdirTemp(parent, unpackPrefix)
 	if err != nil {
 		return fmt.Errorf("unpack pages: %w", err)
@@ -138,7 +138,7 @@ func extract(r io.Reader, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // it is only read
 	for tr := tar.NewReader(r); ; {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -183,7 +183,7 @@ func (s *Store) Verify(blob api.Blob) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it is only read
 	hash := sha256.New()
 	n, err := io.Copy(hash, f)
 	if err != nil {

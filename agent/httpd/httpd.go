@@ -102,7 +102,7 @@ func (s *server) getObserved(w http.ResponseWriter, r *http.Request) error {
 	go func() {
 		defer close(watched)
 		select {
-		case <-httpx.Draining(r.Context()):
+		case <-httpx.Draining(r.Context()): //nolint:contextcheck // the end of the server is a context of its own
 			cancel() // a waiting leader must not hold up the stop
 		case <-ctx.Done():
 		}

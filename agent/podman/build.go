@@ -214,7 +214,7 @@ func shmFilled(path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it is only read
 	archive := tar.NewReader(f)
 	for range 2 {
 		if _, err := archive.Next(); errors.Is(err, io.EOF) {

@@ -77,7 +77,7 @@ func (l *Library) loadImage(ctx context.Context, m api.Manifest) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it is only read
 	loaded, err := images.Load(call, f)
 	if err != nil {
 		return fmt.Errorf("load warm image: %w", err)

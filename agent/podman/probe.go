@@ -81,7 +81,7 @@ func until(ctx context.Context, timeout time.Duration, try func(context.Context)
 // healthy waits for the health check of a template.
 func (p *prober) healthy(ctx context.Context, at netip.AddrPort, h api.HealthCheck) error {
 	return until(ctx, h.Timeout.D(), func(ctx context.Context) error {
-		resp, err := p.get(ctx, at, hostName, h.Path)
+		resp, err := p.get(ctx, at, hostName, h.Path) //nolint:bodyclose // get has read and closed it
 		if err == nil && resp.StatusCode != h.Status {
 			err = fmt.Errorf("GET %s answered %d, not %d", h.Path, resp.StatusCode, h.Status)
 		}
@@ -102,7 +102,7 @@ func pageOf(t api.Template) string {
 func (p *prober) good(ctx context.Context, at netip.AddrPort, t api.Template, host string) error {
 	path := pageOf(t)
 	return until(ctx, probeTimeout, func(ctx context.Context) error {
-		resp, err := p.get(ctx, at, host, path)
+		resp, err := p.get(ctx, at, host, path) //nolint:bodyclose // get has read and closed it
 		if err != nil {
 			return err
 		}
@@ -131,7 +131,7 @@ func judge(resp *http.Response, path string, h api.HealthCheck, host string) err
 // never be the first request.
 func (p *prober) warmUp(ctx context.Context, at netip.AddrPort, t api.Template) error {
 	for _, r := range t.Warmup {
-		resp, err := p.get(ctx, at, hostName, r.Path)
+		resp, err := p.get(ctx, at, hostName, r.Path) //nolint:bodyclose // get has read and closed it
 		if err != nil {
 			return fmt.Errorf("warm-up request: %w", err)
 		}

@@ -97,18 +97,17 @@ type Pool struct {
 	results chan func(now time.Time) // what workers have to say, run by the owner
 
 	// Below: the owner goroutine only.
-	desired  Desired
-	actual   Actual
-	records  map[api.InstanceID]api.ObservedInstance // from before this process, until the first list
-	listed   bool                                    // the first list has come
-	listing  bool
-	lists    uint64 // sequence number of changes and lists
-	removed  map[api.InstanceID]uint64
-	cancels  map[api.InstanceID]context.CancelFunc
-	running  map[ActionKind]int
-	portsOf  map[api.TemplateRef]int // ports of builds
-	revision uint64
-	workers  sync.WaitGroup
+	desired Desired
+	actual  Actual
+	records map[api.InstanceID]api.ObservedInstance // from before this process, until the first list
+	listed  bool                                    // the first list has come
+	listing bool
+	lists   uint64 // sequence number of changes and lists
+	removed map[api.InstanceID]uint64
+	cancels map[api.InstanceID]context.CancelFunc
+	running map[ActionKind]int
+	portsOf map[api.TemplateRef]int // ports of builds
+	workers sync.WaitGroup
 
 	mu       sync.Mutex // guards the fields below
 	snapshot api.Observed

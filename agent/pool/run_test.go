@@ -306,7 +306,11 @@ func TestPortsRunOut(t *testing.T) {
 		a := &agent{Pool: p, t: t, runtime: f, recorder: r}
 		done := make(chan error, 1)
 		go func() { done <- p.Run(t.Context()) }()
-		t.Cleanup(func() { <-done })
+		t.Cleanup(func() {
+			if err := <-done; err != nil {
+				t.Errorf("the pool ended with: %v", err)
+			}
+		})
 		a.settle(time.Second)
 		a.desire(desired(1, 1, warm("i-1"), warm("i-2"), warm("i-3")))
 		a.settle(time.Minute)

@@ -44,7 +44,7 @@ type command struct {
 
 // run executes args and returns the exit code.
 func (c *command) run(ctx context.Context, args []string) int {
-	root := c.root()
+	root := c.root() //nolint:contextcheck // cobra hands the context to the commands
 	root.SetArgs(args)
 	root.SetIn(c.in)
 	root.SetOut(c.out)

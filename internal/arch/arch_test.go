@@ -23,9 +23,8 @@ const allTags = "remote,containers_image_openpgp,exclude_graphdriver_btrfs,exclu
 // rule says what one package may import of this module, and what it must not
 // import of anything. A pattern ending in /... covers the packages below.
 type rule struct {
-	may  []string
-	not  []string
-	test []string // further imports that its tests may have
+	may []string
+	not []string
 }
 
 // technology is named by adapters only.

@@ -98,7 +98,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = s.server.Close()
 	}
-	<-done
+	<-done //nolint:errcheck // it says that the server was closed
 	if err != nil {
 		return fmt.Errorf("stop HTTP: %w", err)
 	}

@@ -57,7 +57,7 @@ func (n *Node) Lead(ctx context.Context, fn func(ctx context.Context, term uint6
 func (n *Node) leadTerm(ctx context.Context, s *scope, fn func(context.Context, uint64) error) error {
 	termCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) })
+	stop := context.AfterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) }) //nolint:contextcheck // two contexts end this one: the caller and the leadership
 	defer stop()
 	err := fn(termCtx, s.term)
 	if err == nil || termCtx.Err() != nil {

@@ -21,7 +21,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	if n.ran.Swap(true) {
 		return errors.New("a consensus node runs only once")
 	}
-	logger := bridge(n.logger)
+	logger := bridge(n.logger) //nolint:contextcheck // asking a handler for its level needs no context
 	p, err := open(n.o, logger, n.fail)
 	if err != nil {
 		return err

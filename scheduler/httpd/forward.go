@@ -55,7 +55,7 @@ func (s *Server) leading(repeat repeatable, local httpx.Handler) httpx.Handler {
 		if hopOf(r.Context()).last {
 			return lastHop(local(w, c.request()))
 		}
-		return s.forwarder.serve(w, c, local)
+		return s.forwarder.serve(w, c, local) //nolint:contextcheck // the call holds the context of its request
 	}
 }
 

@@ -117,7 +117,7 @@ func TestStateTimeNeverGoesBack(t *testing.T) {
 	}
 	local := time.FixedZone("local", 3600)
 	v, _ = Apply(v, epoch.Add(2*time.Hour).In(local), Collect{Limit: 1})
-	if got, want := v.Time(), epoch.Add(2*time.Hour); got != want { //nolint:staticcheck // replicas must hold identical values, not just equal instants
+	if got, want := v.Time(), epoch.Add(2*time.Hour); got != want { // identical values, not just equal instants
 		t.Errorf("Time() = %#v, want %#v", got, want)
 	}
 }

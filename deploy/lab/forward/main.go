@@ -67,7 +67,7 @@ func dialInside(netns, target string) (net.Conn, error) {
 			done <- result{err: err}
 			return
 		}
-		defer ns.Close()
+		defer func() { _ = ns.Close() }() // it is only read
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 			done <- result{err: fmt.Errorf("enter %s: %w", netns, err)}
 			return
