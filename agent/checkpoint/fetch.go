@@ -217,7 +217,7 @@ func (f *Fetcher) accept(b api.Blob, partial string) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = file.Close() }() // it is only read
+	defer func() { _ = file.Close() }() // publish has synced it
 	hash := sha256.New()
 	if _, err := io.Copy(hash, file); err != nil {
 		return err
