@@ -73,6 +73,11 @@ func open(o Options, logger hclog.Logger, fatal func(error)) (_ *parts, err erro
 	}
 	p.transport = newRelay(transport)
 	p.closers = append(p.closers, transport.Close)
+	if streams, ok := transport.(interface{ CloseStreams() }); ok {
+		// The library closes its listener only, and leaves kept connections to
+		// the garbage collector, with a goroutine of the peer on each.
+		p.closers = append(p.closers, func() error { streams.CloseStreams(); return nil })
+	}
 	return p, nil
 }
 
